@@ -53,6 +53,7 @@ fn main() -> io::Result<()> {
     for (name, (media, source)) in &sources {
         let stripped = strip::strip(name, source)
             .ok_or_else(|| io::Error::other(format!("www/{name}: it breaks a rule of src/http/strip.rs")))?;
+        // Only the tests of `src/http/inflate.rs` read the unpacked file.
         fs::write(Path::new(&out).join(name), &stripped)?;
         let packed = pack(stripped.as_bytes())?;
         fs::write(Path::new(&out).join(format!("{name}.gz")), &packed)?;

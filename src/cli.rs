@@ -12,7 +12,7 @@ use crate::text::printable;
 /// Samples the traffic of the network interfaces, keeps its history, and serves an HTTP API and a page.
 #[derive(FromArgs, Debug, Default)]
 struct Arguments {
-    /// print the version and end
+    /// print the version and exit
     #[argh(switch)]
     version: bool,
     #[argh(subcommand)]
@@ -285,7 +285,7 @@ mod tests {
             );
         }
         // The flags that argh adds are in the same columns.
-        assert_eq!(lines.next(), Some("  --version         print the version and end"));
+        assert_eq!(lines.next(), Some("  --version         print the version and exit"));
         assert_eq!(lines.next(), Some("  --help, -h, help  display usage information"));
         assert!(options.lines().all(|line| line.len() <= 80), "{options}");
         let expect: String = flags.map(|(setting, flag)| flag_usage(setting, flag)).collect();

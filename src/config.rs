@@ -153,7 +153,7 @@ pub type SettingChanges = Vec<(&'static str, Option<String>)>;
 /// Why a change of settings was refused. In that case no setting changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsRefusal {
-    /// A flag or variable (`owner`) sets it and would set it again at the next start.
+    /// A flag or variable (`owner`) sets it and would set it again at the next start, or only `owner` can set it.
     Owned { key: &'static str, owner: &'static str },
     /// The value is not valid; `why` names the value and what is valid.
     Invalid { key: &'static str, why: String },
@@ -209,7 +209,9 @@ impl Config {
                     }
                     self.values.insert(setting.key, (text.to_string(), Origin::Saved));
                 }
-                Err(error) => warnings.push(format!("saved {}: {error}; using {}", setting.key, setting.default)),
+                Err(error) => {
+                    warnings.push(format!("saved {}: {error}; using the default '{}'", setting.key, setting.default))
+                }
             }
         }
         warnings
@@ -334,7 +336,7 @@ impl Config {
         }
     }
 
-    /// The flag, variable or key that set this setting, for an error message about its value.
+    /// Name of this setting for an error message about its value: the flag or variable that set it, otherwise its key.
     pub fn set_by(&self, key: &str) -> &'static str {
         let Some(setting) = Setting::find(key) else { return "" };
         match self.origin(key) {
@@ -404,7 +406,7 @@ impl Setting {
             SettingType::Text | SettingType::Zone => Ok(()),
             SettingType::Size => match parse_size(text) {
                 Some(bytes) if bytes >= MIN_SIZE_BYTES => Ok(()),
-                _ => wrong("a size of at least 1M, such as 32M".to_string()),
+                _ => wrong("a size of at least 1M: a number with K, M or G, such as 32M".to_string()),
             },
             SettingType::Switch if parse_switch(text).is_some() => Ok(()),
             SettingType::Switch => wrong("1 or 0, true or false".to_string()),
@@ -461,7 +463,8 @@ pub fn is_literal_pattern(name: &str) -> bool {
     !name.contains([',', '*']) && !name.starts_with('!') && !name.starts_with(KIND_PREFIX)
 }
 
-/// The first `kind:` item of a list of interfaces whose kind does not exist; `None` for other lists.
+/// The first word after `kind:` that is not a kind, in a list of interface patterns. `None` for the lists of other
+/// settings.
 fn unknown_kind<'a>(key: &str, text: &'a str) -> Option<&'a str> {
     let items = text.split(',').map(str::trim).filter(|_| ["interfaces", "ignore"].contains(&key));
     let mut words = items.filter_map(|item| item.strip_prefix('!').unwrap_or(item).strip_prefix(KIND_PREFIX));
@@ -544,7 +547,7 @@ mod tests {
         check("port", "65536", "--port: '65536' is not a whole number from 0 to 65535");
         check("port", "-1", "--port: '-1' is not a whole number from 0 to 65535");
         check("media", "paper", "--media: 'paper' is not one of disk, flash");
-        check("max_size", "1K", "--max-size: '1K' is not a size of at least 1M, such as 32M");
+        check("max_size", "1K", "--max-size: '1K' is not a size of at least 1M: a number with K, M or G, such as 32M");
         check("database", "", "--database: '' is not usable: it is empty");
         let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, \
                      apple, virtual, other";
@@ -627,7 +630,7 @@ mod tests {
     fn an_invalid_saved_value_is_refused_and_named() {
         let mut config = config(&[], &[]).unwrap();
         let refused = config.apply_saved(&Map::from([("interval".to_string(), "soon".to_string())]));
-        assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using 30"]);
+        assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using the default '30'"]);
         assert_eq!(config.integer("interval"), 30);
     }
 

@@ -20,12 +20,12 @@ pub enum Comparison {
     /// If such a counter is back at its old value or above at the next reading, that reading is compared with the old
     /// value, otherwise with the value it fell to.
     Dip { delta: Counters, fell: [bool; COUNTERS] },
-    /// All counters read zero for the first time. Some drivers do this for one reading and recover, so the baseline
-    /// stays and the next reading decides.
+    /// All counters read zero, and at least one was above zero at the previous reading. Some drivers do this for one
+    /// reading and recover, so the baseline stays and the next reading decides.
     AllZero,
-    /// The rise is more than any link can carry, for example after the migration of a virtual machine. The delta is
-    /// unknown; the reading becomes the baseline. Contains the bytes that are not counted: those received or those
-    /// sent, whichever are more.
+    /// The rise is more than any link can carry, for example after the migration of a virtual machine; or all counters
+    /// fell, but to more than this link can have carried since. The delta is unknown; the reading becomes the baseline.
+    /// Contains the rise of the bytes received or of the bytes sent, whichever is larger. Neither is counted.
     Implausible(u64),
 }
 
@@ -98,7 +98,7 @@ impl Baseline {
     }
 }
 
-/// `was_zero`: all counters were zero at the latest reading, and the result for it was `AllZero`.
+/// `was_zero`: all counters were zero at the reading before `after`, and the result for it was `AllZero`.
 fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_zero: bool) -> Comparison {
     let mut fell: [bool; COUNTERS] = std::array::from_fn(|at| after.0[at] < before.0[at]);
     let mut delta = after.since(before);
@@ -184,8 +184,8 @@ fn wrap_rise(
     let rise = if before.0[at] >= u64::MAX - WRAP_MARGIN {
         rise_64
     } else if before.0[at] <= u64::from(u32::MAX) && link_persists(before, after, fell, at, between.width) {
-        // It is only a guess that a driver counts to 32 bits behind a 64-bit field, so a fall alone does not prove it.
-        // If a small fall were taken for a wrap, the rise would be nearly 2^32.
+        // It is only a guess that a driver counts with 32 bits behind a 64-bit field, so a fall alone does not prove a
+        // wrap. If a small fall were taken for one, the rise would be nearly 2^32.
         let half = u64::from(u32::MAX / 2);
         if between.width == Width::Bits64 && (before.0[at] < half || rise_32 > half) {
             return None;

@@ -1,4 +1,4 @@
-//! Decides what kind of interface a link is, whether it is monitored, and which interface is the primary one. Pure: the
+//! Decides what kind of interface a link is, whether it is watched, and which interface is the primary one. Pure: the
 //! caller passes the facts in.
 
 use crate::model::{InterfaceKind, KIND_PREFIX, Link};
@@ -154,7 +154,7 @@ fn is_guest_tap(link: &Link) -> bool {
 /// Drivers of bridges. Bonds and VRFs have ports too, but those ports lead to no guests.
 pub const BRIDGE_DRIVERS: [&str; 2] = ["bridge", "openvswitch"];
 
-/// Names that are not monitored by default, with the reason that the user sees.
+/// Names that are not watched by default, with the reason that the user sees.
 const DEFAULT_IGNORED: [(&str, &str); 8] = [
     ("lo", "loopback: never leaves this machine"),
     ("docker*", "container bridge: its traffic is counted on the uplink"),
@@ -166,7 +166,7 @@ const DEFAULT_IGNORED: [(&str, &str); 8] = [
     ("llw*", "Apple's peer-to-peer link"),
 ];
 
-/// Why a guest link is not monitored. A guest link is the host's end of a virtual cable (veth, tap) to a container,
+/// Why a guest link is not watched. A guest link is the host's end of a virtual cable (veth, tap) to a container,
 /// virtual machine or namespace.
 const GUEST_LINK_REASON: &str = "virtual cable to a container, virtual machine or namespace: comes and goes with it";
 
@@ -204,7 +204,7 @@ const GUEST_LINK_NAMES: [(&str, Requires); 21] = [
     // systemd-nspawn.
     ("vb-*", Requires::NotBridge),
     ("ve-*", Requires::NotBridge),
-    // Kubernetes: Calico, Cilium and LXC, Amazon, Azure, Google, Antrea.
+    // Kubernetes: Calico, Cilium and LXC, Amazon, Azure, Google, Network Service Mesh.
     ("cali*", Requires::NotBridge),
     ("lxc*", Requires::NotBridge),
     ("eni*", Requires::NotBridge),
@@ -252,15 +252,15 @@ fn matches_digits(pattern: &str, name: &str) -> bool {
     digits > 0 && matches_digits(after, &rest[digits..])
 }
 
-/// The user's settings that decide which links are monitored.
+/// The user's settings that decide which links are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchSettings {
-    /// Patterns of the setting `interfaces`. If there are any, a link is monitored only if one matches; the built-in
-    /// rules do not apply then.
+    /// Patterns of the setting `interfaces`. If there are any, they decide: the patterns of `ignored` and the built-in
+    /// rules do not apply then. Full names and exceptions (`!`) in `ignored`, and `primary`, take precedence.
     pub interfaces: Vec<String>,
     /// Patterns of the setting `ignore`, in addition to the built-in rules. `!` before a pattern means: never ignore.
     pub ignored: Vec<String>,
-    /// Name of the primary interface that the user chose; it is always monitored. Empty for none.
+    /// Name of the primary interface that the user chose; it is always watched. Empty for none.
     pub primary: String,
 }
 
@@ -276,7 +276,7 @@ impl WatchSettings {
     }
 }
 
-/// Why a link is not monitored, as a text for the user; `None` if it is monitored. The patterns of the settings also
+/// Why a link is not watched, as a text for the user; `None` if it is watched. The patterns of the settings also
 /// match its altnames, the built-in rules only its own name.
 pub fn ignored_because(link: &Link, kind: InterfaceKind, role: LinkRole, settings: &WatchSettings) -> Option<String> {
     let Link { name, altnames, .. } = link;
@@ -374,11 +374,11 @@ impl PrimaryCandidate {
     }
 }
 
-/// The only monitored link, which is the primary interface whatever its traffic. `None` if several links are monitored,
+/// The only watched link, which is the primary interface whatever its traffic. `None` if several links are watched,
 /// or if the default route uses another link.
-pub fn sole_interface(mut monitored: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
-    let first = monitored.next()?;
-    (monitored.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
+pub fn sole_interface(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
+    let first = watched.next()?;
+    (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
 }
 
 /// The choice before any traffic was measured: the link of the default route, else the one with the most bytes in its
@@ -576,10 +576,10 @@ mod tests {
     #[test]
     fn a_kind_works_like_a_pattern() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
-        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: InterfaceKind, monitored: bool| {
+        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: InterfaceKind, watched: bool| {
             let settings =
                 WatchSettings { interfaces: list(interfaces), ignored: list(ignored), ..WatchSettings::default() };
-            assert_eq!(reason(name, &[], kind, &settings).is_none(), monitored, "{settings:?} {name} {kind:?}");
+            assert_eq!(reason(name, &[], kind, &settings).is_none(), watched, "{settings:?} {name} {kind:?}");
         };
         check(&["kind:veth"], &[], "veth12", InterfaceKind::Veth, true);
         check(&["kind:veth"], &[], "eth0", InterfaceKind::Ethernet, false);
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_primary_interface_is_always_monitored() {
+    fn the_chosen_primary_interface_is_always_watched() {
         let primary = "wan0".to_string();
         let settings = WatchSettings { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
         assert_eq!(reason("wan0", &[], InterfaceKind::Loopback, &settings), None);
@@ -700,9 +700,9 @@ mod tests {
     }
 
     #[test]
-    fn the_only_monitored_link_is_the_primary_unless_the_default_route_differs() {
-        let check = |monitored: &[u32], route, expect| {
-            assert_eq!(sole_interface(monitored.iter().copied(), route), expect, "{monitored:?} {route:?}");
+    fn the_only_watched_link_is_the_primary_unless_the_default_route_differs() {
+        let check = |watched: &[u32], route, expect| {
+            assert_eq!(sole_interface(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
         };
         check(&[], None, None);
         check(&[], Some(2), None);

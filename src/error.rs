@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub enum ErrorKind {
     /// The command line or a setting is wrong.
     Usage,
-    /// A call to the operating system failed.
+    /// A call to the operating system failed. Also for errors that no other kind describes.
     System,
     /// This source of counters does not work on this system; another source may.
     Unsupported,
@@ -26,9 +26,10 @@ pub enum ErrorKind {
     Io,
     /// The database cannot be written.
     ReadOnly,
-    /// The file is not an SQLite database, or is damaged.
+    /// The database is damaged, or another program has overwritten it while it was open.
     Corrupt,
-    /// The file at the database path was not written by net-pulse; it is left unchanged.
+    /// The file at the database path is not a database of net-pulse, another program has changed it, or something else
+    /// has the name of a file that net-pulse needs. Net-pulse leaves the file unchanged.
     Foreign,
     /// A newer version of net-pulse wrote the database.
     Newer,

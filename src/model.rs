@@ -189,7 +189,7 @@ pub enum SampleQuality {
     /// The counters started from zero; the delta is the traffic since then.
     Reset = 1,
     /// The rate is unknown: the readings are further apart (restart, suspend, delayed timer), or a byte counter fell.
-    /// The delta is zero if it is unknown too (an impossible rise).
+    /// The delta is zero if it is unknown too (an impossible rise, or a baseline that belongs to other counters).
     Gap = 2,
 }
 
@@ -214,10 +214,12 @@ pub struct Sample {
     pub delta: Counters,
 }
 
-/// One turn of the sampler's timer. Its samples are contiguous in the array of the batch.
+/// One turn of the sampler's timer, or the moment of the last samples of links that disappeared between two turns. The
+/// samples of a tick are contiguous in the array of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// Sequence number: rises by one with every tick, across restarts too.
+    /// Sequence number: rises by one with every tick. It continues after a restart, which skips some numbers, so that
+    /// none is used twice (`SEQ_MARGIN` in `store/watermarks.rs`).
     pub seq: u64,
     /// CLOCK_BOOTTIME in milliseconds.
     pub mono_ms: u64,
@@ -322,17 +324,17 @@ pub struct Record {
     pub first_seen: i64,
     /// UTC seconds.
     pub last_seen: i64,
-    /// Raw counters at the newest sample.
+    /// Raw counters at the newest sample or anchor.
     pub raw: Counters,
     /// Sum of all deltas since the interface became known; never falls.
     pub lifetime: Counters,
-    /// CLOCK_BOOTTIME in milliseconds at the newest sample, on the boot in `stack`.
+    /// CLOCK_BOOTTIME in milliseconds at the newest sample or anchor, on the boot in `stack`.
     pub mono_ms: u64,
 }
 
 /// Raw counters of an interface after a tick. The sampler adds one where the store cannot compute them as the previous
 /// raw counters plus the delta: at the first reading of a link, after a reset or a wrap, when a counter fell, and after
-/// a merge. Every sample that is not plain gets one too.
+/// a merge. The first sample with traffic and every sample that is not plain get one too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// Sequence number of the tick at which `raw` was read.
@@ -500,8 +502,8 @@ pub struct Machine {
     /// Bytes, like all memory and disk sizes here.
     pub memory_total: u64,
     pub memory_available: u64,
-    /// Jiffies since boot, summed over all CPUs: busy time, and busy and idle time together. The CPU load is the ratio
-    /// of their differences between two readings.
+    /// Clock ticks (USER_HZ, see proc_stat(5)) since boot, summed over all CPUs: busy time, and busy and idle time
+    /// together. The CPU load is the ratio of their differences between two readings.
     pub cpu_busy: u64,
     pub cpu_total: u64,
     /// Size and free space of the file system that contains the database.

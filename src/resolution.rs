@@ -1,6 +1,6 @@
 //! The resolutions of history, in one table: samples, 5 minutes, hours, days. Roll-up, retention, edits of history,
 //! queries, charts, exports and settings read this table. A new resolution needs a row here and a migration that
-//! creates its table (`store/migrate.rs`).
+//! creates and fills its table (`store/migrate.rs`).
 
 /// Length of the finest cells. The cells of all coarser resolutions are sums of these: in every time zone in use, local
 /// midnight is a multiple of five minutes in UTC.

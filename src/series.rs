@@ -168,7 +168,7 @@ impl<'a> ChartCells<'a> {
     pub fn add(&mut self, bucket: &Bucket) {
         let bucket = self.latest_sample_end.map_or(*bucket, |before| join_previous(before, bucket));
         self.latest_sample_end = self.latest_sample_end.map(|_| bucket.to);
-        // Two samples within one second give a bucket of length zero; its bytes count too.
+        // Buckets of the history are at least one second long. The bytes of a bucket of length zero would count too.
         let length = bucket.to.saturating_sub(bucket.from).max(1);
         let begins = |edge: &i64| *edge <= bucket.from;
         let is_near =

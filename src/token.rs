@@ -19,7 +19,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters of a new token: 28 of 5 bits are 140 bits.
 const NEW_TOKEN_CHARS: usize = 28;
 /// Limits in bytes for a token that the user wrote into the file. The minimum, 22, is the length of 128 bits in base64:
-/// net-pulse does not slow down guessing, so a shorter token could be guessed.
+/// net-pulse accepts the right token even after many wrong ones, so a shorter token could be guessed.
 const MIN_BYTES: usize = 22;
 const MAX_BYTES: usize = 256;
 

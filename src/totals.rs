@@ -128,8 +128,9 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
 /// have different resolutions. A period without buckets has no row.
 ///
 /// For rows of hours use `HourTotals`; for longer periods add buckets of days. A row has the bounds of its period. The
-/// exception is a bucket of an hour or a day that crosses them: an hour of UTC in a zone that differs by half an hour,
-/// or a day stored before a change of the time zone. It cannot be divided again, so its row has the bucket's bounds.
+/// exceptions are rows of hours and of days, if a bucket as long as the period crosses its bounds: an hour of UTC in a
+/// zone that differs by half an hour, or a day stored before a change of the time zone. The bucket cannot be divided
+/// again, so its row has the bounds of the bucket.
 pub struct PeriodTotals<'a> {
     period: Period,
     zone: &'a Zone,

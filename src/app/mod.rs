@@ -44,7 +44,7 @@ const FORCED_SAVE_TIMEOUT: Duration = Duration::from_millis(300);
 pub const LOG_TIMEOUT: Duration = Duration::from_millis(200);
 /// Part of `SAVE_TIMEOUT` that closing the readers of the database may take.
 const CLOSE_READER_TIMEOUT: Duration = Duration::from_millis(250);
-/// Shortest and longest time between two checks for a hanging save, in seconds.
+/// The longest time between two checks for a hanging save is the flush interval, limited to this range (seconds).
 const SAVE_CHECK_RANGE_S: (u32, u32) = (5, 60);
 
 /// File descriptors needed besides the listeners and the inherited ones. 13 are always open. While a save runs, one

@@ -1,6 +1,6 @@
 //! Reads the monotonic clock and the wall clock together; the callers pass the result on as an argument. Submodules
 //! decide when the wall clock is trusted, implement POSIX time zones, and format and parse times. No other module reads
-//! a clock, except `Instant` for timeouts.
+//! a clock, except `Instant` for timeouts and durations.
 
 mod format;
 mod wall;

@@ -28,8 +28,8 @@ pub struct TotalsQuery {
 
 impl Snapshot<'_> {
     /// Calls `each` with the buckets of one resolution that overlap `[from, to)` and have data. They come in ascending
-    /// order, except samples from before and after the clock was set back. Days that are not on disk yet are split by
-    /// the active time zone. For samples, each sample is one bucket that begins where the sample begins.
+    /// order, except samples from before and after the clock was set back. Days that are not on disk yet are cut in the
+    /// active time zone. For samples, each sample is one bucket that begins where the sample begins.
     pub fn each_bucket(
         &self,
         resolution: Resolution,

@@ -14,7 +14,7 @@ use crate::store::{BlockRange, Order, split};
 struct NotRolledUp<'a> {
     snapshot: &'a Snapshot<'a>,
     iface: IfaceId,
-    /// Cells of stored samples in the open block, and of the block that the new time zone splits again.
+    /// Cells of stored samples in the open block, and of the local day to cut again after a change of the time zone.
     open_cells: Map<i64, Cell>,
 }
 
@@ -53,6 +53,7 @@ fn widen(spec: &ResolutionSpec, (from, to): (i64, i64)) -> (i64, i64) {
     }
 }
 
+/// The range of the five-minute cells that belong to a block, limited to another range.
 fn cells_within((start, until): (i64, i64), (from, to): (i64, i64)) -> (i64, i64) {
     (split::ceil(start, FIVE_MINUTES_S).max(from), split::ceil(until, FIVE_MINUTES_S).min(to))
 }
@@ -71,8 +72,8 @@ impl Snapshot<'_> {
         if from >= to {
             return Ok(());
         }
-        let span = BlockRange::beginning(open_block, open_block + OPEN_BLOCK_S, from + 1);
-        stored.each_block(span, Order::Ascending, &mut |block, decoder| {
+        let range = BlockRange::beginning(open_block, open_block + OPEN_BLOCK_S, from + 1);
+        stored.each_block(range, Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
             decoder.decode_ticks(&packed)?;
             decoder.each_sample(&packed, only, 0..packed.rows, &mut |tick, sample| {
@@ -100,6 +101,7 @@ impl Snapshot<'_> {
         if let (Some(stored), Some(block)) = (&self.stored, day_to_recut) {
             stored.each_cell(Some(iface), cells_within(block, cell_range), &mut add)?;
         }
+        // The blocks that lack data which is not rolled up.
         let mut pending_blocks = Set::new();
         not_rolled_up.each_range(&mut |start, end| {
             let mut at = split::floor(start.max(cell_range.0), FIVE_MINUTES_S);

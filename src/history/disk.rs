@@ -2,8 +2,8 @@
 //! one and no HTTP worker. A worker waits for this thread until a deadline. Then the request fails, or the worker
 //! answers from memory if memory can answer too.
 //!
-//! The thread runs one job at a time, in the order of arrival. Quick jobs go first, because their callers wait only 250
-//! ms.
+//! The thread runs one job at a time, in the order of arrival. Quick jobs go first, the newest one before the others,
+//! because their callers wait only 250 ms.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -40,7 +40,7 @@ enum Task {
     },
     /// Runs even when its caller has given up: its result is for the next caller too.
     Quick(Job),
-    /// Closes the old connection, which may take long.
+    /// Replaces the connection. Closing the old one may take long.
     Replace(Option<Reader>),
     End,
 }

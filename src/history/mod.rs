@@ -38,7 +38,7 @@ pub struct History {
     /// Today's sums by interface, and the state that they were computed for.
     today: Arc<Mutex<Option<today::CachedToday>>>,
     /// Database figures of the last successful read.
-    facts: Arc<Mutex<StoreStats>>,
+    stats: Arc<Mutex<StoreStats>>,
 }
 
 /// The part of a query that comes from memory.
@@ -95,7 +95,7 @@ fn can_answer_from_memory(error: &Error) -> bool {
 impl History {
     /// `reader`: `None` while no database can be read.
     pub fn new(live: Arc<Live>, reader: Option<Reader>) -> History {
-        History { live, disk: DiskThread::new(reader), today: Arc::default(), facts: Arc::default() }
+        History { live, disk: DiskThread::new(reader), today: Arc::default(), stats: Arc::default() }
     }
 
     /// Replaces the database connection. Waits up to `timeout` for the old one to close; `false` if it did not.
@@ -168,19 +168,19 @@ impl History {
     }
 
     /// Figures of the database, and the error if it could not be read. On a slow disk: the last known figures.
-    pub fn facts(&self) -> (StoreStats, Option<Error>) {
-        let latest = self.facts.clone();
+    pub fn stats(&self) -> (StoreStats, Option<Error>) {
+        let latest = self.stats.clone();
         let result = self.disk.run_quick(move |reader| {
             let Some(reader) = reader else { return Ok(StoreStats::default()) };
             reader.reopen_if_moved()?;
-            let facts = reader.view()?.stats()?;
-            *latest.lock().unwrap_or_else(PoisonError::into_inner) = facts;
-            Ok(facts)
+            let stats = reader.view()?.stats()?;
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+            Ok(stats)
         });
         match result {
-            Ok(Ok(facts)) => (facts, None),
+            Ok(Ok(stats)) => (stats, None),
             Ok(Err(error)) => (StoreStats::default(), Some(error)),
-            Err(_) => (*self.facts.lock().unwrap_or_else(PoisonError::into_inner), None),
+            Err(_) => (*self.stats.lock().unwrap_or_else(PoisonError::into_inner), None),
         }
     }
 }

@@ -57,8 +57,8 @@ impl<'a> Snapshot<'a> {
         self.stored.as_ref()?.open_block()
     }
 
-    /// Bounds of the stored blocks of a resolution around `range`, and the block whose data must be split again because
-    /// the time zone changed. The bounds do not contain that block.
+    /// Bounds of the stored blocks of a resolution around `range`, and the local day to cut again after a change of the
+    /// time zone. The bounds do not contain that day.
     pub(super) fn block_bounds(
         &self,
         spec: &'static ResolutionSpec,

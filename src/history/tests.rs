@@ -62,8 +62,8 @@ fn large_blocks_are_unpacked_in_steps() {
     let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let mut load = Load::new();
-    // Blocks of 2,880 samples. The clock is set back by half an hour in the middle of the last one, and that batch is
-    // not saved.
+    // Two stored blocks of 2,880 samples. Then the clock is set back by half an hour, so the third batch, which is not
+    // saved, lies in the time of the second block.
     let batches = [120, 120, 40].map(|ticks| load.batch(ticks));
     batches[..2].iter().for_each(|batch| opened.save_batch(batch).unwrap());
     let mut last = batches[2].clone();

@@ -16,7 +16,7 @@ use crate::token::{self, Stamp, Token};
 /// Wrong tokens per minute from one address that get 401; further ones get 429.
 const FREE_ATTEMPTS: u32 = 5;
 const WINDOW_MS: u64 = 60_000;
-/// Most addresses whose wrong tokens are counted. When the table is full, the entry that began first is dropped.
+/// Number of addresses whose wrong tokens are counted. When the table is full, the entry that began first is dropped.
 const MAX_ADDRESSES: usize = 64;
 
 /// Decides whether a request needs the access token, and verifies it.
@@ -58,8 +58,8 @@ impl Auth {
     }
 
     /// Returns the refusal, or `None` when the request is authorised. The right token is accepted even from an address
-    /// with many wrong ones: its 140 random bits cannot be guessed, and otherwise one device could lock out its network,
-    /// because a whole IPv6 /64 counts as one address.
+    /// with many wrong ones. It is too long to be guessed: net-pulse makes tokens of 140 random bits. And otherwise one
+    /// device could lock out its network, because a whole IPv6 /64 counts as one address.
     pub fn refusal(&self, request: &HttpRequest, disk: &DiskThread, mono_ms: u64) -> Option<Answer> {
         // Without an address the client counts as remote.
         let from = request.client_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
@@ -129,10 +129,9 @@ const TOKEN_NEEDED: &str = "this needs the access token: run `net-pulse token` o
 /// The realm of the challenge in a 401 (RFC 6750, 3).
 pub const REALM: &str = r#"realm="net-pulse""#;
 /// For a client on the machine itself, where root and the user of net-pulse need no token.
-const TOKEN_NEEDED_ON_ROUTER: &str = "this needs the access token: on the router itself only root and the user of \
-                                      net-pulse need none, over HTTP/1.1 and without a proxy; run `net-pulse token` \
-                                      there as one of them, and send what it prints as the header 'Authorization: \
-                                      Bearer TOKEN'";
+const TOKEN_NEEDED_ON_ROUTER: &str = "this needs the access token: run `net-pulse token` on this machine, as root or as \
+                                      the user of net-pulse, and send what it prints as the header 'Authorization: \
+                                      Bearer TOKEN'; these two users need no token over HTTP/1.1 and without a proxy";
 const WRONG_TOKEN: &str = "this is not the access token: run `net-pulse token` on the router, which prints it";
 const NO_TOKEN_FILE: &str =
     "this needs the access token, and there is none: run `net-pulse token` on the router, which says why";

@@ -1,5 +1,6 @@
 //! A small HTTP client for a net-pulse on this machine: for `net-pulse check`, with or without `--health`, and to name
-//! the server that has a port. The server may be any program, so the answer is read up to a limit and within a timeout.
+//! the server that already uses a port. The server may be any program, so the answer is read up to a limit and within a
+//! timeout.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -21,7 +22,8 @@ const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Name of the server at `address`, if it is net-pulse.
 pub fn identify_server(address: SocketAddr) -> Option<String> {
-    // On a thread of its own, which ends with the process: then connecting and reading need no timeouts of their own.
+    // On a thread of its own, so connecting and reading need no timeouts: if they hang, the thread ends with the
+    // process.
     let results = Queue::default();
     let sender = results.clone();
     let probe = move || {
@@ -58,7 +60,8 @@ fn server_name(answer: &[u8]) -> Option<String> {
     }
 }
 
-/// Addresses at which to reach the daemon from this machine. Loopback comes first, because it needs no token.
+/// Addresses at which to reach the daemon from this machine. Loopback comes first: there, root and the user of
+/// net-pulse need no token.
 pub fn daemon_addresses(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
     let reachable_ip = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

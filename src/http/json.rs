@@ -166,7 +166,7 @@ pub struct Field {
     /// Its Rust type, without white space.
     pub kind: String,
     pub doc: Option<&'static str>,
-    /// What a missing value becomes. True: the member is left out. False: the member is null.
+    /// How `None` is written. True: the member is left out. False: the member is null.
     pub optional: bool,
 }
 
@@ -320,9 +320,9 @@ shapes! {
         today_rx_bytes: u64,
         /// Bytes of the current local day, up to the latest sample.
         today_tx_bytes: u64,
-        /// Bytes since the interface is known. Never falls, also after restarts and reboots.
+        /// Bytes since the interface became known. Never falls, also after restarts and reboots.
         lifetime_rx_bytes: u64,
-        /// Bytes since the interface is known. Never falls, also after restarts and reboots.
+        /// Bytes since the interface became known. Never falls, also after restarts and reboots.
         lifetime_tx_bytes: u64,
         /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,7 +366,7 @@ shapes! {
         rx_peak: u64,
         /// Highest rate of one sample, in bytes per second.
         tx_peak: u64,
-        /// Seconds of the bucket that samples cover, gaps included.
+        /// Seconds of the bucket that samples cover, including gaps over which traffic was spread.
         observed: u64,
     }
     /// Kernel counters of all present interfaces together. A bridge counts its ports' traffic again: see `primary`.
@@ -548,7 +548,7 @@ shapes! {
     }
     /// Load of the machine and of this program.
     SystemMetrics {
-        /// CPU load of the machine since the previous request for metrics.
+        /// CPU load of the machine since the previous request for metrics; in the first answer, since the boot.
         cpu_percent: f64,
         memory_percent: f64,
         /// Of the file system that holds the database.
@@ -572,15 +572,15 @@ shapes! {
         t: Vec<i64>,
         interfaces: ByName<SeriesColumns>,
     }
-    /// Mean rates in bytes per second. Rate times `observed` is the bytes of the bucket, unless the rate is null.
+    /// Mean rates in bytes per second. Rate times `observed` is about the bytes of the bucket, unless the rate is null.
     SeriesColumns {
         /// Number of seconds over which the rates are averaged; 0 where the rates are null.
         observed: Vec<u64>,
         rx: Vec<Option<u64>>,
         tx: Vec<Option<u64>>,
-        /// Highest rate of one sample, in bytes per second.
+        /// Highest rate of one sample, in bytes per second; the mean rate if that is higher.
         rx_peak: Vec<Option<u64>>,
-        /// Highest rate of one sample, in bytes per second.
+        /// Highest rate of one sample, in bytes per second; the mean rate if that is higher.
         tx_peak: Vec<Option<u64>>,
     }
     /// Traffic in one hour, day, week, month or year of the configured time zone.

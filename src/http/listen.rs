@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::live::{Iface, State};
 use crate::system::socket::bind_before_address;
 
-/// Length of the accept queue. Clients that find it full try again after a second, so it must hold a flood until the
-/// gate accepts it.
+/// Length of the accept queue. Clients that find it full try again after a second, so it must hold all connections of
+/// a flood until the gate accepts them.
 const BACKLOG: i32 = 512;
 
 /// Result of binding.
@@ -176,6 +176,7 @@ pub fn unreachable(addresses: &[SocketAddr], unbound: &[UnboundAddress], state: 
 
 /// Whether this machine receives packets to `ip`: only then can a socket be bound to it without a special option.
 fn is_usable(ip: IpAddr) -> bool {
+    // A UDP socket can be bound to a group address too, but no TCP connection can be made to one.
     let is_group_address = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     !is_group_address && UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -195,7 +196,8 @@ fn bind_one(address: SocketAddr, before_address: bool) -> std::result::Result<Tc
         let _ = bind_before_address(&socket);
     }
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // nix limits the backlog to the C library's SOMAXCONN, which is 128 in musl. There -1 means the kernel's maximum.
+    // nix refuses a backlog above the C library's SOMAXCONN, which is only 128 in musl. But it accepts -1, the kernel's
+    // maximum.
     let backlog = Backlog::new(BACKLOG).or_else(|_| Backlog::new(-1)).unwrap_or(Backlog::MAXCONN);
     listen(&socket, backlog)?;
     Ok(TcpListener::from(socket))

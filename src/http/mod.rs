@@ -301,7 +301,7 @@ impl From<SettingsRefusal> for HttpError {
     fn from(refused: SettingsRefusal) -> HttpError {
         let detail = match refused {
             SettingsRefusal::Owned { key, owner } => {
-                format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))
+                format!("{} can only be set by {owner}: change it there and restart", key.replace('_', " "))
             }
             SettingsRefusal::Invalid { key, why } => format!("{key} cannot be saved: {why}"),
         };

@@ -141,7 +141,7 @@ fn parameters(out: Out, route: &Route) -> io::Result<()> {
             in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, parameter_schema(param))).collect();
         let required_params = in_body.iter().filter(|param| !param.location.is_optional());
         let required: Vec<String> = required_params.map(|param| json_string(param.name)).collect();
-        // If no member is required, a misspelt name would go unnoticed.
+        // Without a required member, a misspelt name would go unnoticed, so unknown members are refused.
         let others = if required.is_empty() { r#","additionalProperties":false"# } else { "" };
         write!(
             out,
@@ -179,8 +179,8 @@ fn answers(out: Out, route: &Route) -> io::Result<()> {
     out.write_all(b"}}")
 }
 
-/// Error statuses of a route: the ones in its row, those of the gate, and those that follow from its method and
-/// parameters.
+/// Error statuses of a route: the ones in its row, those that any route may have, those of the gate, and those that
+/// follow from its method and parameters.
 pub fn problem_statuses(route: &Route) -> Vec<u16> {
     let has = |location| route.params.iter().any(|param| param.location == location);
     let mut problems = route.problems.to_vec();

@@ -116,7 +116,7 @@ impl Values {
         })
     }
 
-    /// For a parameter that has a default and is never negative.
+    /// For a parameter that is never negative, and is required or has a default.
     pub fn count(&self, name: &str) -> u64 {
         self.integer(name).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
     }
@@ -146,7 +146,7 @@ impl Values {
         })
     }
 
-    /// Whether the parameter was given, also as null.
+    /// Whether the parameter has a value: given, also as null, or a default.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| *known == name)
     }
@@ -447,7 +447,7 @@ fn requirement(kind: ParamKind) -> String {
         ParamKind::ShortText { max_chars: most } => format!("must be a text of up to {most} characters on one line"),
         ParamKind::Texts { max_items: None } => "must be a list of texts".to_string(),
         ParamKind::Texts { max_items: Some(most) } => format!("must be a list of at most {most} texts"),
-        ParamKind::Words(words) => format!("must be some of {}", words.join(", ")),
+        ParamKind::Words(words) => format!("must be one or more of {}", words.join(", ")),
         ParamKind::Switch => "must be true or false".to_string(),
         ParamKind::Setting(setting) => match setting.kind {
             config::SettingType::Integer(low, high) => format!("must be a whole number from {low} to {high}"),

@@ -6,7 +6,7 @@ use super::{Answer, Call, Context, HttpError};
 /// What a request costs the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Answered from memory, or after waiting for the disk for at most half a second.
+    /// Answered from memory, perhaps after waiting for the sampler, or for the disk for less than a second.
     Light,
     /// Reads the disk, perhaps years of history, or waits until its change is on disk.
     Costly,

@@ -137,7 +137,11 @@ static EXPORT: [Param; 9] = [
          from UTC in seconds (utc_offset_seconds; for buckets from_utc_offset_seconds and to_utc_offset_seconds), so \
          that the repeated hour at the end of summer time is unambiguous.",
     ),
-    query("resolution", ParamKind::Word(&resolution::NAMES), "Samples, or buckets of this length."),
+    query(
+        "resolution",
+        ParamKind::Word(&resolution::NAMES),
+        "Samples, or buckets of this length, also those that are only partly in the range.",
+    ),
     INTERFACE_NAME,
     START,
     END,
@@ -418,8 +422,8 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
     params::decode(path, false).ok().and_then(|path| assets::find(&path))
 }
 
-/// Weight of a request; the gate calls this before a worker gets the request. A request that changes something is
-/// costly even if its path is unknown, because authorisation reads the token file.
+/// Weight of a request; the gate calls this before a worker gets the request. If no route matches, a request that
+/// changes something is costly, because authorisation comes first and reads the token file.
 pub fn weight(method: &str, target: &str) -> Weight {
     let (path, _) = split_target(target);
     let route_method = if method == "HEAD" { "GET" } else { method };

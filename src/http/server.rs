@@ -58,8 +58,8 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
     Ok(HttpServer { gate, upstream, workers })
 }
 
-/// Directories for the socket between the gate and tiny_http, best first: the directory of the
-/// database comes last, because it may be on flash.
+/// Directories for the socket between the gate and tiny_http, best first. The directory of the database comes last,
+/// because it may be on flash.
 fn socket_directories(database: &Path) -> Vec<PathBuf> {
     let runtime_directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|path| path.is_absolute());
     let beside = database.parent().map(Path::to_path_buf);
@@ -81,8 +81,8 @@ impl HttpServer {
         self.gate.add_listeners(listeners);
     }
 
-    /// Accepts no more requests and waits up to 1 s for the running ones. Clients that read slowly get no more time, so
-    /// that time is left for the last save.
+    /// Accepts no more requests and waits up to 1 s for the running ones. Slow clients get no more than that, because
+    /// the last save needs the time that remains before the exit.
     pub fn stop(self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.gate.stop();
@@ -110,8 +110,8 @@ fn worker_loop(context: &Context, upstream: &Upstream) {
     }
 }
 
-/// Counts panics in threads without a name: only tiny_http has such threads. Panics in our own threads are caught and
-/// counted elsewhere.
+/// Counts panics in threads without a name: only tiny_http has such threads. `record_panic` counts the panics of
+/// requests.
 pub fn count_panics(context: Arc<Context>) {
     let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -1,6 +1,7 @@
-//! Removes from the page's sources what a browser does not need: comments, indentation and spaces beside punctuation.
-//! `build.rs` uses it; here it is compiled only for its tests. It is no parser, so it keeps everything that might
-//! matter: names, line breaks that may end a statement, string contents, and everything from a possible regular
+//! Removes from the page's sources what a browser does not need: comments, indentation, spaces beside punctuation, and
+//! line breaks, commas and semicolons without a meaning. Writes `let` for `const`, and joins declarations that follow
+//! each other. `build.rs` uses it; here it is compiled only for its tests. It is no parser, so it keeps everything that
+//! might matter: names, line breaks that may end a statement, string contents, and everything from a possible regular
 //! expression to the end of the line.
 
 /// A space beside one of these means nothing in a script, except between two that would become one: `a - -b`.
@@ -9,7 +10,7 @@ const PLUS_MINUS: &str = "+-";
 /// Keywords before a value: a slash behind one begins a regular expression.
 const BEFORE_VALUE: [&str; 12] =
     ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await", "throw", "else", "instanceof"];
-/// A line break after a character of `NO_BREAK_AFTER`, or before one of `NO_BREAK_BEFORE`, is never the end of a
+/// A line break after a character of `NO_BREAK_AFTER`, or before one of `NO_BREAK_BEFORE`, is never needed to end a
 /// statement, so it can go.
 const NO_BREAK_AFTER: [char; 6] = ['{', '(', '[', ',', ';', ':'];
 const NO_BREAK_BEFORE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];

@@ -870,7 +870,7 @@ fn settings_that_a_flag_or_variable_fixes_cannot_be_changed() {
         let server = TestServer::with(|live| live.lock().config = config, machine);
         let reply = server.send(method, path, "", body.as_bytes());
         assert_eq!(reply.status, 409, "{path}");
-        assert!(reply.detail().contains(&format!("is set by {owner}")), "{}", reply.detail());
+        assert!(reply.detail().contains(&format!("can only be set by {owner}")), "{}", reply.detail());
         check_documented(&document, method, path, &reply);
         let state = server.context.live.lock();
         assert_eq!(ActiveSettings::of(&state.config), before);

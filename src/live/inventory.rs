@@ -8,16 +8,16 @@ use crate::model::{Address, Counters, IfaceId, InterfaceKind};
 pub struct Inventory {
     /// Sorted by name. Includes absent interfaces that have a history.
     pub interfaces: Vec<Iface>,
-    /// Name of the primary interface, the one of the figures that the page shows first.
+    /// Name of the primary interface, whose figures the page shows first.
     pub primary: Option<String>,
     pub unmatched: Vec<Unmatched>,
     /// How often the kernel dropped link notifications, and the monotonic time of the latest such loss.
     pub notifications_lost: u64,
     pub notifications_lost_mono_ms: u64,
-    /// `getstats`, `getlink` or `sysfs`; the note says why a better source is not used.
+    /// `getstats`, `getlink` or `sysfs`. The note says why a better source is not used, and includes `boot_id_note`.
     pub source: &'static str,
     pub source_note: Option<String>,
-    /// Note that the boot id cannot be read; without it, the first sample of a run may miss some traffic.
+    /// Note that the boot id cannot be read. Without that id, the first sample of a run may miss some traffic.
     pub boot_id_note: Option<&'static str>,
     pub ring: Ring,
 }
@@ -50,6 +50,7 @@ pub struct Iface {
     pub addresses: Vec<Address>,
     /// Name of the bridge or bond that it is a port of, else of the link below it.
     pub parent: Option<String>,
+    /// Watched, and had traffic.
     pub monitored: bool,
     pub ignored_because: Option<String>,
     /// Raw kernel counters of the latest reading.

@@ -1,5 +1,6 @@
 //! The lock of the shared state. When a caller releases it, the guard wakes the threads that the caller's change
-//! concerns: it compares the numbers that each thread waits for before and after. So no caller has to wake a thread.
+//! concerns: it compares the present numbers of `WakeCounters` with those at the time of locking. So no caller has to
+//! wake a thread.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;

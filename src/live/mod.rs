@@ -90,7 +90,7 @@ impl Live {
     }
 
     /// Reads the counters now, without a sample. `false` if the sampler did not do so within `timeout`: then the
-    /// counters in memory are at most one interval old.
+    /// counters in memory are those of an earlier reading.
     pub fn refresh(&self, timeout: Duration) -> bool {
         let ticket = self.lock().pending.refresh.take();
         self.wait(timeout, |state| (state.pending.refresh.served() >= ticket).then_some(())).is_some()

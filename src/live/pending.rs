@@ -35,7 +35,7 @@ pub struct StoredHistory {
     pub settings: Map<String, String>,
     /// Number of the next tick; 0 or 1 for a new history.
     pub next_seq: u64,
-    /// UTC seconds of the newest sample.
+    /// UTC seconds of the sample that was stored last; `None` for a new history.
     pub newest: Option<i64>,
 }
 

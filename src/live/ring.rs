@@ -21,8 +21,8 @@ pub struct Ring {
     pub next: u64,
     /// UTC seconds of each entry, from the machine's clock, trusted or not.
     pub times: VecDeque<i64>,
-    /// By ifindex: (rx, tx) in bytes per second, one entry for each entry of `times`; `None` where the interface was
-    /// absent.
+    /// By ifindex: (rx, tx) in bytes per second, one entry for each entry of `times`; `None` where there is no rate for
+    /// that second, for example because the interface was absent.
     pub rates: Map<u32, VecDeque<Rates>>,
     /// Monotonic; 0 for never.
     pub watched_until_ms: u64,

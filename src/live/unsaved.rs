@@ -88,7 +88,7 @@ impl Unsaved {
         self.settings.push((key.to_string(), value));
     }
 
-    /// The samples that may not be in the database yet, oldest first.
+    /// The batches that are possibly not in the database yet, the older one first.
     pub fn batches_for_readers(&mut self) -> [Arc<Batch>; 2] {
         let same = |copy: &Arc<Batch>| copy.ticks == self.batch.ticks && copy.samples == self.batch.samples;
         let copy = self.shared_copy.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));

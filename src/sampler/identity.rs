@@ -47,7 +47,7 @@ pub struct Continuation {
 }
 
 impl Continuation {
-    /// Event detail for a new hardware address. A new address alone is no reason for a fresh start.
+    /// Event detail for a new hardware address, if counting continues in spite of it.
     pub fn address_change(&self, mac: &str) -> Option<String> {
         let before = &self.counters_from.mac;
         differ(before, mac).then(|| format!("the hardware address is now {mac} and was {before}; counting continues"))
@@ -322,8 +322,8 @@ impl StartPoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     From(StartPoint),
-    /// From zero if this boot began after the latest sample. Otherwise stored histories may already contain traffic of
-    /// this boot.
+    /// From zero if this boot began after the latest sample. Otherwise a fresh start, because stored histories may
+    /// already contain traffic of this boot.
     SinceBoot(BootCheck),
     /// The first reading only sets the baseline. The text says why earlier traffic is not counted.
     FreshStart(&'static str),

@@ -365,9 +365,9 @@ impl Sampler {
         }
     }
 
-    /// Gives the link's present identity to its record and removes it from any other record. Called only together with
-    /// an anchor: on disk the identity tells which link the raw counters belong to, so a record with the counters of an
-    /// earlier boot or link must not have it.
+    /// Gives the link's present identity to its record and removes it from any other record. Called only for a link
+    /// whose anchor is queued too: on disk the identity tells which link the raw counters belong to, so a record with
+    /// the counters of an earlier boot or link must not have it.
     pub(super) fn bind_record(&mut self, at: usize, state: &mut State) {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
         for record in &mut self.records {

@@ -2,7 +2,7 @@
 //! counters of a link have risen since its previous reading becomes a sample in `live`. It never waits for the disk or
 //! for a reader, and allocates no memory while links and settings stay the same.
 //!
-//! `step` is one turn. It decides what is due from the clock reading alone, so a test can run a year of turns.
+//! `step` is one turn. It reads the clock once and does not sleep, so a test can run a year of turns.
 
 mod commands;
 mod event_limit;
@@ -598,6 +598,7 @@ impl Sampler {
         }
         let bytes_uncertain = bytes_fell_before || baseline.bytes_fell();
         let after = baseline.counters;
+        // One missed reading makes no gap, two do.
         let quality = match tracked.quality.take() {
             Some(quality) => quality,
             None if elapsed_ms > scheduled_interval_ms * 5 / 2 || bytes_uncertain => SampleQuality::Gap,
@@ -673,8 +674,8 @@ impl Sampler {
         let before = state.unsaved.batch.samples.len();
         // A link that is gone needs no save at once: after a crash no run can continue its counters.
         let needs_save = self.needs_save;
-        // Final samples share a tick. With a thousand links per second, one tick each would take more memory than the
-        // samples.
+        // Final samples share a tick. With a thousand links per second, a tick for each sample would take half as much
+        // memory again as the samples.
         let id = self.id_of(at);
         let shared_tick = state.unsaved.batch.ticks.last().copied().filter(|tick| self.may_share_tick(tick, now));
         let lacks_link = |tick: &Tick| {

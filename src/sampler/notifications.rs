@@ -9,8 +9,8 @@ use crate::source::{LinkNotification, NOTIFICATIONS_AT_ONCE};
 /// At most this many listings in a row are made at once after a notification. In a flood, the later ones are
 /// `LISTING_INTERVAL_MS` apart.
 const MAX_IMMEDIATE_LISTINGS: u32 = 3;
-/// Limit on the reads of notifications per turn; each returns about `NOTIFICATIONS_AT_ONCE`. The next turn reads the
-/// rest.
+/// At most this many reads of notifications in a row; each returns about `NOTIFICATIONS_AT_ONCE` at most. The next turn
+/// or listing reads the rest.
 const MAX_READS: usize = 16;
 
 /// A link that a notification announced and that is not listed yet.

@@ -1,6 +1,6 @@
 //! Chooses the primary interface, whose figures the page shows first: the user's choice, or the only watched interface,
-//! or the one with the most traffic in ten seconds. If the default route moves to another interface and stays there,
-//! the choice is made again.
+//! or what ten seconds of traffic show: the interface of the default route if it has enough traffic, else the busiest.
+//! If the default route moves to another interface and stays there, the choice is made again.
 
 use crate::clock::Now;
 use crate::detect::{self, PrimaryCandidate};
@@ -134,7 +134,7 @@ impl Primary {
 }
 
 impl Sampler {
-    /// Called after each reading.
+    /// Called after each reading, and when a setting or a command may have changed the primary interface.
     pub(super) fn update_primary(&mut self, now: Now) {
         let primary = &mut self.primary;
         if primary.due(now) {

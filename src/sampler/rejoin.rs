@@ -15,7 +15,8 @@ use crate::live::{Database, State, StoredHistory};
 use crate::model::{Batch, Counters, Event, EventKind, IfaceId, InterfaceKind, Reading, Record, SampleQuality};
 use crate::model::{Sample, Tick, Width};
 
-/// First reading of an interface whose history was not known at that time, so the reading only set the baseline.
+/// First reading of an interface in this run. It only set the baseline: whether traffic before it counts is decided
+/// later.
 #[derive(Clone, Copy)]
 pub(super) struct FirstReading {
     pub id: IfaceId,

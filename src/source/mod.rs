@@ -31,7 +31,7 @@ pub trait Source: Send {
     /// Replaces `out` with the counters of all links of this network namespace, sorted by ifindex. If links appear and
     /// disappear too fast for a complete list, a link may be missing: its next reading includes the traffic in
     /// between. Errors: `Transient` if the next attempt may succeed, `Unsupported` if the caller should call `open`
-    /// again. The netlink backends allocate no memory after their buffers have grown.
+    /// again. After their buffers have grown, the netlink backends allocate no memory for a complete list.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
     /// Names, kinds and other attributes of all links. The sampler calls this at the start and after link
@@ -68,7 +68,7 @@ pub trait Source: Send {
 pub struct Woken {
     /// Another thread called `Wake::call`. `wait` has reset the call.
     pub wake_called: bool,
-    /// `notifications` has something to return. A backend without notifications sets this if the set of links has
+    /// `notifications` may have something to return. A backend without notifications sets this if the set of links has
     /// changed.
     pub changed: bool,
 }

@@ -11,7 +11,7 @@ use crate::system::errno;
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 const PRAGMAS: [(&str, &str); 3] = [
-    // Negative: KiB. Room for the pages of one save or of one chart; the operating system caches the rest.
+    // Negative: KiB. Room for the pages of one save; the operating system caches the rest. A `Reader` sets less.
     ("cache_size", "-256"),
     // A container may have no /tmp.
     ("temp_store", "MEMORY"),
@@ -19,7 +19,8 @@ const PRAGMAS: [(&str, &str); 3] = [
     ("mmap_size", "0"),
 ];
 
-/// Needed only on file systems without a write-ahead log: there a reader and the writer can block each other.
+/// Without a write-ahead log a reader and the writer can block each other. With one, only a checkpoint that empties the
+/// log waits for readers.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn connection(path: &Path, vfs: Option<&str>, busy_timeout: Duration) -> Result<Connection> {

@@ -9,7 +9,8 @@ use super::files::{io_error, resolve, with_suffix};
 use super::open::{check_header, check_usable};
 use crate::error::Result;
 
-/// Size of the file in bytes; `None` when there is no file yet. Fails where a start would refuse the file.
+/// Size of the file in bytes; `None` when there is no file yet. Fails if the header shows that a start would refuse the
+/// file, or set it aside as damaged.
 pub fn examine(path: &Path) -> Result<Option<u64>> {
     let requested_path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
     let path = resolve(&requested_path).map_err(|cause| io_error(path, cause))?;

@@ -23,7 +23,7 @@ const SIGNATURE: &str = "net-pulse";
 /// More than the file ever has.
 const MAX_READ_BYTES: usize = 256;
 
-/// Identity of a database file. Each opening gives the file a new one, and each copy gets its own.
+/// Identity of a database file. Each opening gives the file a new one, and each copy that net-pulse makes gets its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId([u8; 16]);
 

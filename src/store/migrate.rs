@@ -218,8 +218,8 @@ fn convert_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages:
     Ok(true)
 }
 
-/// Formats up to schema 2: the first byte of every block was 1, and blocks and tallies had eight counters. The bytes
-/// after the first are the same now. The conversion unpacks no block, so a damaged block stays as readable as before.
+/// Formats up to schema 2: the first byte of every block was 1, a tally had no such byte, and both had eight counters.
+/// All other bytes are the same now. The conversion unpacks no block, so a damaged block stays as readable as before.
 mod schema_2 {
     pub const FORMAT: u8 = 1;
     pub const COUNTERS: usize = 8;

@@ -93,7 +93,7 @@ pub struct Opened {
     pub settings: Map<String, String>,
     /// Number for the first tick of this run.
     pub next_seq: u64,
-    /// UTC seconds of the newest tick.
+    /// UTC seconds of the tick that was stored last.
     pub newest_unix: Option<i64>,
     /// Events of the opening that the user should see, for example that it set a damaged file aside.
     pub events: Vec<Event>,

@@ -3,9 +3,9 @@
 //! and as an event.
 //!
 //! While SQLite has the database open, no other code may open and close the file: closing any descriptor of a file
-//! drops all POSIX locks that the process holds on it (<https://www.sqlite.org/howtocorrupt.html>, 2.2). So `open` checks
-//! the header before SQLite opens the file, and locks the guard file against a second process. The one descriptor of
-//! our own (`HeldFile`) is closed last.
+//! drops all POSIX locks that the process holds on it (<https://www.sqlite.org/howtocorrupt.html>, 2.2). So `open`
+//! checks the header before SQLite opens the file, and locks the guard file against a second process. The one
+//! descriptor of our own (`HeldFile`) is closed last.
 
 use crate::sorted::Map;
 use std::ffi::OsString;
@@ -168,7 +168,7 @@ pub(super) fn check_header(path: &Path, had_database: bool) -> Result<()> {
     let length = file.metadata().map_err(|cause| io_error(path, cause))?.len();
     match file.read_exact(&mut header) {
         Err(_) if length == 0 => {
-            log::warn!("{} is empty; net-pulse creates a new database in it when it starts", path.display());
+            log::warn!("{} is empty; it becomes the database of a new history", path.display());
             return Ok(());
         }
         Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => return Err(io_error(path, cause)),
@@ -366,7 +366,8 @@ fn connect_with_vfs(
     events: &mut Vec<Event>,
 ) -> Result<(Connection, Watermarks, Vec<Record>)> {
     if vfs == Some("unix-dotfile") {
-        // Left by a run that a power cut ended. No other process holds this lock: we hold the lock of the guard file.
+        // Left by a run that a power cut ended. No other net-pulse holds this lock, because we hold the lock of the
+        // guard file (unless locks fail here).
         let _ = fs::remove_dir(with_suffix(path, ".lock"));
     }
     if !path.exists() {

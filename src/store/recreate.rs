@@ -1,5 +1,6 @@
-//! Writes the whole history to a new file when the open database was removed, renamed or replaced: the next start
-//! would not find it. Never changes a file that another program has put there.
+//! Writes the whole history to a new file when the open database was removed, renamed or replaced, or has lost its log:
+//! the next start would not find the history, or not the latest saves. Never changes a file that another program has
+//! put there.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -84,13 +85,13 @@ fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFi
     });
     remove_partial(&temporary);
     if new_file.is_err() && status == PathStatus::WithoutLog {
-        // The old file stays the database for now.
+        // The old file stays the database for now. The checkpoint copies the saves of the lost log into it.
         checkpoint();
     }
     let inode = Inode::of(&new_file?);
     sync_directory(&path);
     old.remove_log();
-    let mut sentence = format!("{what}: all of the history is now in {}", path.display());
+    let mut sentence = format!("{what}: the whole history is now in a new file, {}", path.display());
     if status == PathStatus::Replaced {
         sentence += "; net-pulse saves there until it is restarted, and then opens the other file";
     }
@@ -108,7 +109,7 @@ pub(super) fn abandon(store: &mut Store) -> Result<()> {
             let (path, log, aside) = (store.database.path.display(), log.display(), aside.display());
             report(
                 &mut store.events,
-                format!("{path} was overwritten while it was in use: set its log {log} aside as {aside}"),
+                format!("{path} was overwritten while it was in use: set its write-ahead log {log} aside as {aside}"),
             );
         }
     }

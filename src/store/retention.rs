@@ -211,8 +211,9 @@ mod tests {
             opened.store.save_batch_with(&batch, retention).unwrap();
         }
         let before = ["sample", "five_minutes", "hour"].map(|table| count(&opened.store, table));
-        // The clock is seven years ahead, then right again. Pruning by time would delete everything real. The odd
-        // block counts as one of the five that a day of samples has, so the oldest block is deleted six hours early.
+        // The clock is seven years ahead, then right again. Pruning by time would delete everything real. The block
+        // from the wrong time counts as one of the five that are kept (a day has four, and the open block), so the
+        // oldest block is deleted six hours early.
         opened.store.save_batch_with(&Batch::steady(100, T + 7 * 365 * 86_400, 1), retention).unwrap();
         opened.store.save_batch_with(&Batch::steady(101, T + 24 * 3_600 + 30, 1), retention).unwrap();
         let after = ["sample", "five_minutes", "hour"].map(|table| count(&opened.store, table));

@@ -1,4 +1,5 @@
-//! The tables of the roll-ups: blocks of cells. A save only adds to cells. `resolution.rs` lists the roll-ups.
+//! The tables of the roll-ups: blocks of cells. A save only adds to cells, except that after a change of the time zone
+//! it cuts the newest local day again. `resolution.rs` lists the roll-ups.
 
 use crate::sorted::Map;
 
@@ -169,7 +170,9 @@ fn add_stored_cells(cells: &mut Cells, bytes: &[u8], cell_s: i64) {
 /// follow the time zone, within the bounds of their stored neighbours.
 pub struct BlockBounds {
     spec: &'static ResolutionSpec,
+    /// Ascending. Also has the blocks that `block_at` has computed.
     stored: Vec<(i64, i64)>,
+    /// Index of the block that `block_at` returned last: the next time is often in the same block.
     last_used: usize,
 }
 

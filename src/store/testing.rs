@@ -1,4 +1,4 @@
-//! Helpers that the tests of this module share.
+//! Helpers that the tests of `store` and `history` share.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -454,6 +454,7 @@ mod tests {
                 batch.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: batch.samples.len() });
                 seq += 1;
             }
+            // The retention could now delete samples, and the model never does.
             if blocks.len() > (7 * BLOCKS_PER_DAY) as usize {
                 return;
             }

@@ -2,7 +2,7 @@
 //! fcntl(2). The standard library offers the first kind too, but only from Rust 1.89 on, and Debian 13 has 1.85.
 //!
 //! On network file systems, and on BSD with any file system, flock(2) conflicts with the locks of fcntl(2). SQLite
-//! locks its files with fcntl(2), so never use `FileLock` on a file of SQLite.
+//! locks its files with fcntl(2), so use `FileLock` on a file of SQLite only where `has_byte_locks` is false.
 
 use std::fs::File;
 use std::io;

@@ -16,9 +16,11 @@ pub fn remedy(file: &Path) -> String {
     if errno == Errno::EROFS {
         format!("{place} lies on a file system that is mounted read-only; mount it read-write")
     } else if owner == user {
-        format!("{place} belongs to user {user}, who runs net-pulse, but is not writable; run chmod u+rwX {place}")
+        format!(
+            "{place} belongs to user {user}, as which this program runs, but is not writable; run chmod u+rwX {place}"
+        )
     } else {
-        format!("{place} belongs to user {owner}, and net-pulse runs as user {user}; let user {user} write there")
+        format!("{place} belongs to user {owner}, and this program runs as user {user}; let user {user} write there")
     }
 }
 

@@ -6,7 +6,7 @@
 //! The clocks of this machine are never changed. A preloaded library adds offsets from a file to the wall clock and the
 //! boot clock that the C library returns. A simulated suspend moves both clocks, so the tests need not wait for many
 //! minutes until the daemon trusts a doubtful clock. A time namespace of the kernel can shift the boot clock, but not
-//! the wall clock. `tests/it/clock_attacks.rs` simulates a year of such events.
+//! the wall clock. `tests/it/clock_attacks.rs` tests longer sequences of such events on a simulated machine.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
-//! Tests of the check which user owns the client's socket: proxies with default settings, which add no header and run
-//! as their own users; other users of this machine, with every kind of connection; and systems where the kernel gives
-//! less information.
+//! How the daemon finds out which user owns the client's socket: proxies with default settings, which add no header and
+//! run as their own users; other users of this machine, with every kind of connection; and systems where the kernel
+//! gives less information.
 
 use std::fs;
 use std::io::{Read, Write};

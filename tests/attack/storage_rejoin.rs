@@ -208,7 +208,7 @@ const OBSTACLES: [Obstacle; 7] = [
         },
         words: &[
             "ermission denied",
-            "data belongs to user 0, and net-pulse runs as user 65534; let user 65534 write there",
+            "data belongs to user 0, and this program runs as user 65534; let user 65534 write there",
         ],
         health: NEEDS_A_PERSON,
         with_history: true,

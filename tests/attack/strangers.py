@@ -1,6 +1,6 @@
 # strangers.py HOW PORT [NUMBER]
 # Sends a POST to a daemon on loopback, in one of several ways (HOW), as the current user. Prints the status of the
-# answer, or "-" if there is none.
+# answer, or "-" if there is none. HOW "racing" prints the number of requests sent.
 import array
 import os
 import socket

@@ -1,6 +1,6 @@
 //! Wrong clocks, clock steps, suspends and kills: real sampler, writer and store on a simulated machine. In all cases,
-//! the history must contain exactly what the kernel counted, once. If the clock is corrected before it is trusted, all
-//! samples must have their true times.
+//! the history must contain exactly what the kernel counted, once, from the first run on that trusted its clock. If the
+//! clock is corrected before it is trusted, all samples must have their true times.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

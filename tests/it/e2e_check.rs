@@ -106,7 +106,7 @@ fn a_history_without_write_permission_is_unhealthy() {
         let port = daemon.port().to_string();
         wait_until("the check fails", || check(&["--port", &port]).code == Some(1));
         let reason = format!(
-            "{} belongs to user 0, and net-pulse runs as user {UNPRIVILEGED_UID}; \
+            "{} belongs to user 0, and this program runs as user {UNPRIVILEGED_UID}; \
              let user {UNPRIVILEGED_UID} write there",
             dir.path().display()
         );

@@ -1,5 +1,5 @@
-//! Names of interfaces, from outside: altnames, names that match nothing, and the only interface, which is primary
-//! without a choice.
+//! Names of interfaces, from outside: altnames, and names that match nothing. Also the primary interface if there is
+//! only one interface, and the kinds of links of virtual machines.
 
 use crate::common::*;
 use serde_json::{Value, json};

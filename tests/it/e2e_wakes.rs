@@ -1,5 +1,5 @@
-//! Threads that sleep for an hour are woken by the changes that concern them and by nothing else, counted and measured
-//! from outside.
+//! Threads that sleep are woken by the changes that concern them. Otherwise the sampler wakes only for its ticks, the
+//! writer and the main thread once a minute. Counted and measured from outside.
 
 use std::fs;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A database of an earlier version must give the same answers as with that version, byte for byte. `tests/history` has
-//! the database and the answers. `write_files` made both, run with that version's source: `cargo test --test it
-//! history::write_files -- --ignored`. With UPDATE_GOLDEN=1 the test writes the answers again, after an intended
-//! change; git then shows the differences.
+//! the database and the answers. That version's `write_files` made both: `cargo test --test it history::write_files --
+//! --ignored`. After an intended change, run the test with UPDATE_GOLDEN=1: it writes the answers again, and git shows
+//! the differences.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,7 +1,7 @@
-//! Integration tests that plain `cargo test` runs besides the unit tests: the program from outside, a simulated year,
-//! allocations, the fuzz corpus, and rules for the source tree. Attacks and faults that take minutes are in
-//! `tests/attack`, tests of the page in a browser in `tests/page`. All files are one crate, because each crate is
-//! linked with the whole program and SQLite.
+//! Integration tests that plain `cargo test` runs besides the unit tests: the program from outside, simulated machines
+//! and a simulated year, allocations, the fuzz corpus, and rules for the source tree. Attacks and faults that take
+//! minutes are in `tests/attack`, tests of the page in a browser in `tests/page`. All files are one crate, because each
+//! crate is linked with the whole program and SQLite.
 
 #[path = "../common/mod.rs"]
 mod common;

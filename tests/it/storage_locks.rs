@@ -1,6 +1,7 @@
 //! Locks on the database: a second net-pulse is refused, and the daemon waits for other programs. File systems of
-//! routers: an overlay over jffs2 has refused locks, and jffs2 cannot share memory. There the daemon locks in another
-//! way, logs that, and protects and saves the history as elsewhere.
+//! routers: an overlay over jffs2 has refused locks, so there the daemon locks in another way and logs that. jffs2
+//! cannot share memory, so the daemon never shares memory through the file system. On both it protects and saves the
+//! history as elsewhere.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! The database is removed, renamed or replaced while the daemon runs. Every save still succeeds, because the open
-//! file works until a restart, which does not find it.
+//! The database is removed, renamed or replaced while the daemon runs. Saving to the open file would still succeed, but
+//! the next start would not find that file. So the daemon must notice this, report it, and keep the history that still
+//! exists. It leaves unchanged what was put in the place of the database.
 
 use std::fs;
 use std::path::Path;

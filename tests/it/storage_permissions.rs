@@ -68,7 +68,7 @@ fn a_directory_taken_from_the_running_daemon_is_reported() {
         let (data, error) = (case.data(), database_error(&daemon));
         let expected = format!(
             "{data}/net-pulse.db can no longer be reached, and a restart could not open it: {data} belongs to user 0, \
-             and net-pulse runs as user 65534; let user 65534 write there; net-pulse keeps saving until it is restarted"
+             and this program runs as user 65534; let user 65534 write there; net-pulse keeps saving until it is restarted"
         );
         assert_eq!(error, expected);
         assert!(daemon.log().iter().any(|line| line.contains(&expected)), "{:#?}", daemon.log());
@@ -87,8 +87,9 @@ fn a_directory_of_the_daemons_user_without_write_permission_is_reported() {
         let daemon = case.start();
         wait_until("the fault is reported", || database_status(&daemon) == "unhealthy");
         let (data, error) = (case.data(), database_error(&daemon));
-        let expected =
-            format!("{data} belongs to user 65534, who runs net-pulse, but is not writable; run chmod u+rwX {data}");
+        let expected = format!(
+            "{data} belongs to user 65534, as which this program runs, but is not writable; run chmod u+rwX {data}"
+        );
         assert!(error.contains(&expected), "{error}");
         // The error warns of a power cut only if samples are unsaved, and never says that it would lose "nothing".
         assert!(!error.contains("nothing"), "{error}");

@@ -21,7 +21,7 @@ complete -c net-pulse -x -l interface -a '(command ls /sys/class/net)' -d 'inter
 complete -c net-pulse -x -l ignore -a '(command ls /sys/class/net)' -d 'interface to ignore'
 complete -c net-pulse -x -l primary -a '(command ls /sys/class/net)' -d 'primary interface'
 # end of what cross/settings makes
-complete -c net-pulse -n $before -l version -d 'print the version and end'
+complete -c net-pulse -n $before -l version -d 'print the version and exit'
 complete -c net-pulse -s h -l help -d 'display usage information'
 complete -c net-pulse -n $before -a token -d 'print the access token'
 complete -c net-pulse -n $before -a check -d 'check settings, files and the daemon'

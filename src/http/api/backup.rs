@@ -1,5 +1,6 @@
 //! Backup of the database. The copy is complete before the first byte is sent, so it is consistent. It lies beside the
-//! database, and its name is removed at once: nothing remains when the client leaves or the power fails.
+//! database, but its name is removed before it is sent: nothing remains when the client leaves or the power fails. The
+//! next opening of the database removes an incomplete copy.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -40,11 +41,11 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         return Err(HttpError::new(503, "there is no database to copy: see /api/system/health"));
     };
     if !context.live.save(SAVE_TIMEOUT) {
-        log::warn!("a backup is made without the newest figures: they could not be saved");
+        log::warn!("the backup will lack the newest figures: they could not be saved");
     }
     let machine = context.machine()?;
     let free = (machine.disk_total > 0).then_some(machine.disk_free);
-    // On a thread of its own, so that a disk that hangs does not block an HTTP worker.
+    // On a thread of its own, so that a disk that hangs blocks an HTTP worker no longer than `COPY_TIMEOUT`.
     let copy = context.backup_thread.run(Instant::now() + COPY_TIMEOUT, move |_| (copier.copy(free), lock));
     let too_slow = |_| HttpError::new(503, "the disk is too slow for a backup: see /api/system/health");
     let (file, lock) = copy.map_err(too_slow)?;

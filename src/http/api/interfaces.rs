@@ -108,7 +108,9 @@ fn send_command(context: &Context, command: InterfaceCommand) -> Result<bool, Ht
 }
 
 fn still_present(name: &str) -> HttpError {
-    let detail = format!("{name} is present: only an absent interface can be merged or forgotten");
+    let detail = format!(
+        "{name} is present: only an absent interface can be merged or forgotten; to stop watching it, send \"monitored\":false"
+    );
     HttpError::new(409, detail)
 }
 

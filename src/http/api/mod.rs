@@ -1,5 +1,5 @@
-//! Request handlers, by subject. A handler copies what it needs from `live` under the lock, releases the lock, and only
-//! then reads the database or writes the answer.
+//! Request handlers, by subject. A handler holds the lock of `live` only while it copies what it needs, never while it
+//! reads the database or writes the answer.
 
 pub mod backup;
 pub mod collector;

@@ -13,10 +13,10 @@ use crate::resolution::DAY_S;
 use crate::series::{Grid, rate_seconds, rates};
 use crate::totals::{Period, PeriodTotal};
 
-/// Most interfaces in one chart: each one is a query of its own.
+/// Maximum number of interfaces in one chart: each one is a query of its own.
 pub const MAX_INTERFACES: usize = 32;
 
-/// Name and number of a requested interface; no number when it has no stored history.
+/// Name and id of a requested interface; no id when it has no stored history.
 type Requested = (String, Option<IfaceId>);
 
 fn find(state: &State, name: &str) -> Result<Requested, HttpError> {

@@ -110,7 +110,7 @@ pub fn health(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 
 pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     // When the database cannot be read, report the error and answer the rest.
-    let (facts, fault) = context.history.facts();
+    let (stats, fault) = context.history.stats();
     let unreadable = context.history.disk().read_problem().or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
     let (unreachable, unreachable_reason): (Vec<_>, Vec<_>) =
@@ -153,9 +153,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             source_note: state.inventory.source_note.clone(),
             details: HealthDetails {
                 database: DatabaseDetails {
-                    traffic_data_records: facts.samples.saturating_add(risk.samples as u64),
-                    configuration_records: facts.settings,
-                    database_size_bytes: facts.size_bytes,
+                    traffic_data_records: stats.samples.saturating_add(risk.samples as u64),
+                    configuration_records: stats.settings,
+                    database_size_bytes: stats.size_bytes,
                     database_path: context.database.display().to_string(),
                     last_saved: state.health.saving.last_saved.map(Time),
                     unsaved_seconds: risk.seconds,

@@ -39,8 +39,8 @@ impl HostNames {
     }
 }
 
-/// Host names of this machine, in lower case: `localhost`, its host name alone, with the usual local domains and in
-/// full, and the values of `--allowed-host`.
+/// Host names of this machine, in lower case: `localhost`; the first label of its host name, alone and with the usual
+/// local domains; its full host name; the values of `--allowed-host`.
 pub fn own_host_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_string()];
     let mut add = |name: String| {

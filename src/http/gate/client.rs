@@ -21,7 +21,7 @@ const IO_CALLS_PER_TURN: usize = 4;
 /// The gate reads and drops at most this much after an answer. Closing a socket with unread data sends a reset, and the
 /// client may then lose the answer.
 const DRAIN_LIMIT_BYTES: usize = 256 * 1024;
-/// A client that reads slower than this loses its slot if another request needs it.
+/// A client that reads slower than this may lose its slot to a waiting request (`Slots::reader_to_evict`).
 const MIN_READ_BYTES_PER_S: u64 = 1 << 20;
 pub const REQUEST_TIMED_OUT: RequestRefusal =
     RequestRefusal { status: 408, detail: "the request was not complete in time" };
@@ -35,7 +35,8 @@ pub const UPSTREAM_FAILED: RequestRefusal =
 pub struct Client {
     pub stream: TcpStream,
     address: IpAddr,
-    /// Time of the start of this phase, or of the last progress in it.
+    /// Start of this phase. While answering: the last time when a part of the answer arrived from tiny_http, or the
+    /// client's socket had taken a whole part.
     pub since: Instant,
     pub deadline: Instant,
     phase: Phase,

@@ -2,8 +2,8 @@
 //! their limit. Pure.
 //!
 //! The first choice is a connection whose client already has its whole answer. Otherwise the victim belongs to the
-//! address group with the most connections. In this group it is the connection without progress for the longest time
-//! or, if all of them wait for a slot, the one with the heaviest request; among equals, the newest.
+//! address group with the most connections. In this group it is the connection with the earliest `Client::since` or, if
+//! all of them wait for a slot, the one with the heaviest request; among equals, the newest.
 
 use std::cmp::Reverse;
 use std::time::Instant;

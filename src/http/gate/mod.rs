@@ -405,7 +405,7 @@ impl EventLoop {
             let slots = self.slots(now);
             let Some((next, number)) = slots.next(&self.clients) else {
                 // Each detached connection frees its slot when tiny_http closes its end. The gate takes the slot of a
-                // reader only if there are fewer detached connections than waiting requests.
+                // client that reads its answer only if there are fewer detached connections than waiting requests.
                 let Some(reader) = slots.reader_to_evict(&self.clients).filter(|_| self.detached.len() < waiting)
                 else {
                     return;
@@ -467,7 +467,8 @@ impl EventLoop {
     /// Refuses requests until at most `max` of those that `is_counted` accepts are left.
     fn evict_down_to(&mut self, max: usize, is_counted: impl Fn(&Client) -> bool, now: Instant) {
         while self.clients.iter().filter(|client| is_counted(client)).count() > max {
-            // The gate cannot refuse a request that it has already started.
+            // Not a request that has started: it may already have changed something, and `BUSY` asks the client to send
+            // it again.
             let may_close = |client: &Client| is_counted(client) && client.slot().is_none();
             let Some(victim) = eviction::victim(&self.clients, may_close, now) else { return };
             self.clients[victim].refuse(BUSY, &self.rules, &mut self.scratch, now);

@@ -1,4 +1,4 @@
-//! Decides which requests need no access token: those of root or of the own user of this process, sent from this
+//! Decides which requests need no access token: those that root, or the user that this process runs as, sends from this
 //! machine. The kernel knows which user owns the socket at the other end.
 //!
 //! A reverse proxy on this machine makes every client look local, but the proxy runs as another user.

@@ -218,7 +218,7 @@ fn listen_in(parent: &Path, unlink: bool) -> io::Result<(UnixListener, SocketPat
         // This drops the old value, which removes the file and its directory.
         socket_path = SocketPath { path, _descriptor: Some(descriptor), directory: None };
     }
-    // Some security modules (LSMs) know a file by its path, and refuse a connection to a removed file.
+    // Tries to connect: some security modules (LSMs) know a file by its path, and refuse connections to a removed one.
     connect_to(&socket_path.path)?;
     Ok((listener, socket_path))
 }

@@ -25,7 +25,7 @@ const IFACES: [(IfaceId, &str); 2] = [(2, "eth0"), (3, "lan0")];
 const ZONES: [&str; 4] = ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "IST-5:30", "<+1030>-10:30<+11>-11,M10.1.0,M1.3.6"];
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-/// Most rows of one answer of `/api/traffic/totals`.
+/// Maximum number of rows in one answer of `/api/traffic/totals`.
 const MAX_ROWS: i64 = 1_000;
 
 struct MovingClock(Mutex<i64>);
@@ -212,7 +212,7 @@ impl HistoryRig {
         }
     }
 
-    /// A random range that begins and ends within an hour around the data, or a range that contains all data.
+    /// A random range between an hour before the data and an hour after it, or a range that contains all data.
     fn range(&self, random: &mut Random, cells: &BTreeMap<i64, Figures>) -> (i64, i64) {
         let first = cells.keys().next().copied().unwrap_or(START);
         let mut moment = || first - HOUR + random.below(self.now() - first + 2 * HOUR);

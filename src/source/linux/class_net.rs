@@ -22,7 +22,7 @@ use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Link;
 
-/// Adds the attributes that only sysfs has to these links. Each comes with its name as raw bytes.
+/// Adds to these links the attributes that only sysfs has. `named`: each link, and its name as raw bytes.
 pub fn add_sysfs_attributes_to_all(root: &Path, named: Vec<(Link, Vec<u8>)>) -> Vec<Link> {
     let mut address_matches = Vec::new();
     let with_attributes = |(mut link, name): (Link, Vec<u8>)| {
@@ -42,7 +42,7 @@ pub fn add_sysfs_attributes_to_all(root: &Path, named: Vec<(Link, Vec<u8>)>) -> 
     links
 }
 
-/// Adds the attributes that only sysfs has to one link. False, without a change, if sysfs shows another link of this
+/// Adds to one link the attributes that only sysfs has. False, without a change, if sysfs shows another link of this
 /// name or none.
 pub(super) fn add_sysfs_attributes(root: &Path, name: &[u8], link: &mut Link) -> bool {
     let Some(name) = path_component(name) else { return false };

@@ -100,7 +100,8 @@ const ADDRESSES: DumpRequest = DumpRequest {
     merge_interrupted: false,
 };
 /// A router may have the routes of the whole Internet, about a million, in its main table. The kernel sends each table
-/// in order of destination, so the default routes come first in it. It sends the main table after all tables but one.
+/// in order of destination, so the default routes come first in it. It sends the main table after all other tables but
+/// the local one (255).
 const ROUTES_V4: DumpRequest = DumpRequest {
     name: "RTM_GETROUTE",
     request_kind: parse::RTM_GETROUTE,

@@ -470,8 +470,8 @@ pub fn notification(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkNotif
         RTM_NEWLINK => {
             let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
             // The kernel sets all bits of `ifi_change` only for a link that was registered or moved in
-            // (`rtnl_configure_link`, `register_netdevice`). Other changes, such as a carrier that appears at the
-            // start, are no new link.
+            // (`rtnl_configure_link`, `register_netdevice`). Other changes, such as the first carrier of a link, are no
+            // new link.
             let is_new = order.u32(message.body, 12) == Some(u32::MAX);
             match link_counters(order, message.body) {
                 Ok(Some(reading)) if is_new => {

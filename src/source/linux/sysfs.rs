@@ -56,7 +56,7 @@ impl Sysfs {
         let visited = for_each_link(&self.root, &mut |name, link_dir| {
             if let Ok(ifindex) = read_ifindex(link_dir) {
                 // A new device may have the name and number of a removed one: its inode differs. A link that joins or
-                // leaves a bridge changes its kind, so `master` counts too.
+                // leaves a bridge may change its kind, so `master` counts too.
                 let port = u64::from(fstatat(link_dir, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
                 fingerprint =
                     fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (inode(link_dir) << 1) ^ port);

@@ -15,8 +15,8 @@ use crate::model::{COUNTERS, Cell, Counters, IfaceId, Sample, SampleQuality};
 
 /// End of the year 9999, UTC seconds. Later times are damage; the limit also keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
-/// Highest tick number that fits into `DatedSample::id`: 270 years at one tick per second. A higher number is damage,
-/// and its samples would sort after all real ones.
+/// Highest tick number with which `DatedSample::id` stays below 2^53: 270 years at one tick per second. A higher number
+/// is damage: the next start would continue from it.
 pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
 /// Number and times of a tick: UTC seconds, and CLOCK_BOOTTIME in ms.
@@ -270,7 +270,8 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
         }
         for at in 0..2 {
             let (peak, excess) = (COUNTERS + PEAKS + at, COUNTERS + EXCESS + at);
-            // An excess column of zeros means that the block has values: where every excess is zero, keep the values.
+            // To a reader, an excess column of zeros means that the block has the peaks as values. So where every
+            // excess is zero, store the values.
             let by_excess = packed_bytes(&columns[excess], rows) < packed_bytes(&columns[peak], rows)
                 && columns[excess].iter().any(|value| *value != 0);
             columns[if by_excess { peak } else { excess }].fill(0);
@@ -381,11 +382,11 @@ mod tests {
         ]);
         // The clock was set back: merged rows are in the order of their times, not of their numbers.
         check(&[row(7, T, 90_000, &[(1, 5)]), row(2, T + 5, 31_000, &[(1, 1)]), row(8, T + 5, 99_000, &[(1, 1)])]);
-        let mut marked = row(1, T, 5, &[(1, 7), (2, 7)]);
-        marked.samples[0].quality = SampleQuality::Gap;
-        marked.samples[0].span_ms = u64::MAX;
-        marked.samples[1].quality = SampleQuality::Reset;
-        check(&[marked]);
+        let mut not_plain = row(1, T, 5, &[(1, 7), (2, 7)]);
+        not_plain.samples[0].quality = SampleQuality::Gap;
+        not_plain.samples[0].span_ms = u64::MAX;
+        not_plain.samples[1].quality = SampleQuality::Reset;
+        check(&[not_plain]);
     }
 
     #[test]
