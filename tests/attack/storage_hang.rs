@@ -242,16 +242,21 @@ fn a_read_that_hangs_delays_only_requests_for_history() {
         let dir = Dir::new();
         let daemon = start_saving(&dir);
         let fault = InjectedFault::of_reader(&daemon, "pread64,fstat,fcntl", ONE_MINUTE);
-        let began = Instant::now();
         thread::scope(|scope| {
             let daemon = &daemon;
-            let requests: Vec<_> = ["series", "totals", "history", "latest", "series", "totals"]
-                .map(|what| scope.spawn(move || daemon.request("GET", &format!("/api/traffic/{what}"), None)))
-                .into_iter()
-                .collect();
+            let start =
+                |what: &'static str| scope.spawn(move || daemon.request("GET", &format!("/api/traffic/{what}"), None));
+            let hangs = || daemon.thread("reader").is_some_and(|reader| in_ptrace_stop(daemon, reader));
+            // strace attaches to a thread shortly before it delays its calls: a request in between gets its answer.
             wait_until("the reader hangs", || {
-                daemon.thread("reader").is_some_and(|reader| in_ptrace_stop(daemon, reader))
+                hangs() || {
+                    start("series");
+                    sleep_ms(50);
+                    hangs()
+                }
             });
+            let began = Instant::now();
+            let requests = ["series", "totals", "history", "latest", "series", "totals"].map(start);
             while began.elapsed() < Duration::from_secs(14) {
                 assert_responsive(daemon);
                 sleep_ms(200);
