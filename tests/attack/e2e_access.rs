@@ -16,8 +16,6 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
-/// The uid of `nobody` on Debian.
-const UNPRIVILEGED_UID: u32 = 65534;
 const INTERVAL_PATH: &str = "/api/config/collection-interval";
 
 /// Another machine: a second network namespace at the other end of a veth pair.

@@ -21,8 +21,6 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
-/// The uid of `nobody` on Debian.
-const UNPRIVILEGED_UID: u32 = 65534;
 /// Uids that nothing else uses.
 const ALICE_UID: u32 = 41_001;
 const SERVICE_UID: u32 = 41_002;
@@ -373,8 +371,8 @@ fn private_needs_the_token_for_reading_from_other_users() {
     });
 }
 
-/// The health check of a private daemon: root and the user of the daemon need no token. If the daemon runs as
-/// `nobody`, its user is not trusted, but may read the token file and sends the token.
+/// The health check of a private daemon: root and the user of the daemon need no token. If the daemon runs as the
+/// account without rights, its user is not trusted, but may read the token file and sends the token.
 #[test]
 fn root_and_the_daemons_user_can_check_a_private_daemon() {
     for user in [SERVICE_UID, UNPRIVILEGED_UID] {

@@ -12,8 +12,6 @@ use crate::stored_history;
 use nix::sys::signal::Signal;
 use nix::unistd::chown;
 
-/// The uid of `nobody` on Debian.
-const UNPRIVILEGED_UID: u32 = 65_534;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Intervals of an hour, so that the daemon saves nothing by its timer.
 const RARE_SAVES: [&str; 4] = ["--interval", "3600", "--flush", "3600"];

@@ -16,9 +16,6 @@ use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// The uid of `nobody` on Debian.
-const UNPRIVILEGED_UID: u32 = 65_534;
-
 /// A file system of its own for the database of one test.
 struct TestDisk {
     dir: Dir,

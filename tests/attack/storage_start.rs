@@ -17,8 +17,6 @@ use net_pulse::store::{Options, SaveRequest, Store};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-/// The uid of `nobody` on Debian.
-const UNPRIVILEGED_UID: u32 = 65_534;
 /// 15 January 2026, 0:00 UTC.
 const START_UNIX: i64 = 1_768_435_200;
 /// Number of samples in the database that `filled` makes.

@@ -143,6 +143,8 @@ pub const INVALID_IPV4: u16 = 0x0800;
 /// EtherType for local experiments: no protocol accepts it, so the device counts a drop.
 pub const UNKNOWN_ETHERTYPE: u16 = 0x88b5;
 pub const BROADCAST: [u8; 6] = [0xff; 6];
+/// An account without rights: user 65534, which Debian reserves for that.
+pub const UNPRIVILEGED_UID: u32 = 65_534;
 
 /// Sends raw frames out of one interface. A frame of N bytes adds N to tx_bytes: no checksum is counted, nothing is
 /// padded.

@@ -15,8 +15,6 @@ use crate::common::disk::{InjectedFault, signal};
 use crate::common::*;
 use nix::sys::signal::Signal;
 
-/// An account without rights.
-const UNPRIVILEGED_UID: u32 = 65_534;
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 /// The time limit that the check promises, with a margin for a busy machine.
 const CHECK_LIMIT: Duration = Duration::from_secs(8);

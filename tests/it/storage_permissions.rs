@@ -9,9 +9,6 @@ use std::path::Path;
 use crate::common::disk::*;
 use crate::common::*;
 
-/// An account without rights.
-const UNPRIVILEGED_UID: u32 = 65_534;
-
 /// A data directory that the test can give to another user, for a daemon that runs as an unprivileged user.
 struct Case {
     dir: Dir,
